@@ -88,24 +88,31 @@ class Checker:
         for state in self._states.values():
             state.asker.nursery = nursery
 
-    async def admit(self, question: Question, *, without_asking: bool = False) -> Verdict:
-        """Return the verdict on a client that logs in.
-
-        With `without_asking`, refuses a client that neither files nor cache decide on.
-        """
+    def known(self, question: Question) -> Verdict | None:
+        """Return the verdict of files or cache on a client that logs in; None if neither has it."""
         # The files come before the cache, as they are as cheap and may be newer.
         verdict = self._check_lists(question)
         cached = False
         if verdict is None:
             verdict = self._cache.get(question, trio.current_time())
-            cached = verdict is not None
-        if verdict is None and without_asking:
-            verdict = _QUEUE_FULL
-        elif verdict is None:
+            cached = True
+        if verdict is not None:
+            self._metrics.admission_verdict(_label(verdict, cached=cached))
+        return verdict
+
+    async def admit(self, question: Question, *, without_asking: bool = False) -> Verdict:
+        """Return the verdict on a client that logs in.
+
+        With `without_asking`, refuses a client that neither files nor cache decide on.
+        """
+        if (verdict := self.known(question)) is not None:
+            return verdict
+        verdict = _QUEUE_FULL
+        if not without_asking:
             verdict = await self._ask_once(question)
             # A later question may have been answered sooner.
             verdict = self._cache.get(question, trio.current_time()) or verdict
-        self._metrics.admission_verdict(_label(verdict, cached=cached))
+        self._metrics.admission_verdict(_label(verdict, cached=False))
         return verdict
 
     async def recheck(self, question: Question) -> Verdict:

@@ -107,8 +107,11 @@ class Source(Protocol):
 class Admission(Protocol):
     """The interface to admission: a Checker, or a proxy of one in another process."""
 
+    def known(self, question: Question) -> Verdict | None:
+        """Return the verdict on a client that logs in, if it is there without waiting."""
+
     async def admit(self, question: Question) -> Verdict:
-        """Return the verdict on a client that logs in, from the cache where it has one."""
+        """Return the verdict on a client that logs in."""
 
     async def recheck(self, question: Question) -> Verdict:
         """Return a new verdict on a connected client."""

@@ -16,7 +16,7 @@ import trio
 from nacl.public import Box
 
 from derp.admission.checker import VERDICT_TIMEOUT
-from derp.admission.model import Question, not_admitted
+from derp.admission.model import Admission, Question, Verdict, not_admitted
 from derp.admission.policysource import NAME as POLICY
 from derp.errors import LoginRefused, NotAdmitted, PeerVanished
 from derp.files.ratelimit import NO_LIMIT, RateConfig
@@ -121,17 +121,10 @@ async def admit(
     key = login.key
     if state.admission is None:
         return ""
-    with trio.CancelScope() as scope:
-        if pending is not None:
-            pending.cancel = scope.cancel
-            kept = len(login.rest) + transport.held
-            pending.wait_for_verdict(trio.current_time() + VERDICT_WAIT, kept)
-        with state.poller.without_busy_polling():
-            verdict = await state.admission.admit(Question(key, transport.remote.host))
-        # Many clients may have waited for the same verdict.
-        await transport.wait_turn()
-    if scope.cancelled_caught:
-        raise PeerVanished("the connection was closed before the verdict")
+    question = Question(key, transport.remote.host)
+    verdict = state.admission.known(question)
+    if verdict is None:
+        verdict = await _ask(state.admission, question, state, transport, login, pending)
     if not verdict.admitted:
         _note_refusal(state, transport, key, verdict.source, verdict.reason)
         reason = f"{node_public_text(key)} is refused by {verdict.source}: {verdict.reason}"
@@ -139,6 +132,29 @@ async def admit(
     if not verdict.authoritative:
         state.unverified.add(key)
     return verdict.source
+
+
+async def _ask(
+    admission: Admission,
+    question: Question,
+    state: RelayState,
+    transport: Transport,
+    login: Login,
+    pending: Pending | None,
+) -> Verdict:
+    """Wait for a verdict. Raises as `admit`."""
+    with trio.CancelScope() as scope:
+        if pending is not None:
+            pending.cancel = scope.cancel
+            kept = len(login.rest) + transport.held
+            pending.wait_for_verdict(trio.current_time() + VERDICT_WAIT, kept)
+        with state.poller.without_busy_polling():
+            verdict = await admission.admit(question)
+        # Many clients may have waited for the same verdict.
+        await transport.wait_turn()
+    if scope.cancelled_caught:
+        raise PeerVanished("the connection was closed before the verdict")
+    return verdict
 
 
 def check_policy(state: RelayState, transport: Transport, key: bytes) -> None:

@@ -109,6 +109,10 @@ class WorkerAdmission:
     def __init__(self, call: Call) -> None:
         self._call = call
 
+    def known(self, question: Question) -> Verdict | None:  # noqa: ARG002 -- the supervisor knows
+        """Return None."""
+        return None
+
     async def admit(self, question: Question) -> Verdict:
         """Return the verdict on a client that logs in."""
         return await self._ask(_ADMIT, question)

@@ -44,6 +44,9 @@ class Gate:
     def __init__(self) -> None:
         self.waiting = 0
 
+    def known(self, question: Question) -> Verdict | None:
+        return None
+
     async def admit(self, question: Question) -> Verdict:
         self.waiting += 1
         try:
@@ -387,6 +390,9 @@ async def test_few_of_those_who_wait_for_one_answer_come_in_in_one_turn(
         def __init__(self) -> None:
             super().__init__()
             self.answer = trio.Event()
+
+        def known(self, question: Question) -> Verdict | None:
+            return None
 
         async def admit(self, question: Question) -> Verdict:
             self.waiting += 1

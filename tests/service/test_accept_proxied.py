@@ -47,6 +47,9 @@ class Asked:
 
     addresses: list[str] = attrs.field(factory=list)
 
+    def known(self, question: Question) -> Verdict | None:
+        return None
+
     async def admit(self, question: Question) -> Verdict:
         await trio.lowlevel.checkpoint()
         self.addresses.append(question.address)

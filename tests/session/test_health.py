@@ -411,6 +411,9 @@ class Source:
     def __init__(self, outcome: Outcome, name: str = "tailscaled") -> None:
         self.verdict = Verdict(outcome, name, "reasons of our own")
 
+    def known(self, question: Question) -> Verdict | None:
+        return None
+
     async def admit(self, question: Question) -> Verdict:
         await trio.lowlevel.checkpoint()
         return self.verdict

@@ -212,6 +212,9 @@ async def test_who_is_denied_between_the_verdict_and_the_login_does_not_join(
     autojump_clock: Clock,
 ) -> None:
     class Slow:
+        def known(self, question: Question) -> Verdict | None:
+            return None
+
         async def admit(self, question: Question) -> Verdict:
             await trio.sleep(3.0)
             return Verdict(Outcome.ALLOWED, "tailscaled")
@@ -231,6 +234,25 @@ async def test_who_is_denied_between_the_verdict_and_the_login_does_not_join(
         assert isinstance(end, NotAdmitted)
         text = node_public_text(peer.key)
         assert str(end) == f"{text} is refused by policy: the key is denied"
+
+
+async def test_a_verdict_that_is_known_is_not_waited_for(autojump_clock: Clock) -> None:
+    """To wait for a list or a policy would cost each login a turn of its own."""
+
+    class Known:
+        def known(self, question: Question) -> Verdict:
+            return Verdict(Outcome.ALLOWED, "the list")
+
+        async def admit(self, question: Question) -> Verdict:
+            raise AssertionError(question)
+
+        recheck = admit
+
+    def prepare(state: RelayState) -> None:
+        state.admission = Known()
+
+    async with running(prepare) as relay:
+        await relay.login()
 
 
 class Followed:
