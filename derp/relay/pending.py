@@ -42,11 +42,11 @@ MEMORY: Final = 128 << 20
 COST: Final = 64 << 10
 """Bytes that a connection counts for at first: its task, its TLS handshake, and SPARE."""
 SPARE: Final = 16 << 10
-"""Bytes from the peer that may be kept at no further cost."""
+"""Bytes that may be buffered from the peer at no further cost."""
 VERDICT_COST: Final = 32 << 10
-"""Bytes that a connection counts for while it waits for a verdict, with all that is kept from the
-peer at further cost: its handshake and its login are done with. So a slow source keeps less room
-from those that have yet to say who they are.
+"""Bytes that a connection counts for while it waits for a verdict, besides all that is buffered:
+its handshake and its login are done with. So a slow source leaves more room to those that have yet
+to say who they are.
 """
 RESERVE: Final = 32
 """The memory divided by this is reserved for LOOPBACK."""
@@ -57,10 +57,10 @@ EVICTABLE_AFTER: Final = 2.0
 MAX_SCANNED: Final = 8
 """Connections looked at, at most, to find the oldest that waits for no verdict."""
 BURST_SECONDS: Final = 2.0
-"""Seconds of connections at the rate that one network may make at once."""
+"""The burst of a network: what its rate allows in so many seconds."""
 MAX_IDLE: Final = 4096
-"""Most networks without a pending connection that are remembered, each until its bucket is full
-again. Only an attacker with more networks can evade the rate."""
+"""Bound on the networks without a pending connection that are remembered, each until its bucket is
+full again. Only an attacker with more networks can evade the rate."""
 
 
 class Pending:
@@ -72,9 +72,9 @@ class Pending:
         self.connections: PendingConnections | None = connections
         self.network: _Network | None = None
         self.since = now
-        """When it was accepted, or later for one that waits for a verdict (`wait_for_verdict`)."""
+        """When it was accepted, or later for one that waits for a verdict (`begin_verdict`)."""
         self.limit = limit
-        """Most bytes that all pending connections may hold when this one needs more."""
+        """Bound on the bytes of all pending connections when this one needs more."""
         self.held = COST
         self.end: ConnectionEnd | None = None
         """Why it was evicted or closed."""
@@ -84,7 +84,7 @@ class Pending:
         """Cancels the wait for a verdict."""
 
     def hold(self, size: int) -> None:
-        """Count `size` bytes kept from or for the peer. Raises NoRoom, and `end` if evicted."""
+        """Count `size` bytes buffered from or for the peer. Raises NoRoom, and `end` if evicted."""
         if self.connections is not None:
             self.connections.hold(self, COST + max(0, size - SPARE))
         elif self.end is not None:
@@ -101,10 +101,10 @@ class Pending:
         if self.end is not None:
             raise self.end
 
-    def wait_for_verdict(self, until: float, size: int) -> None:
+    def begin_verdict(self, until: float, size: int) -> None:
         """Count the connection as accepted at `until`, so that others are evicted before it.
 
-        `size`: the bytes that are kept from or for the peer. Raises NoRoom.
+        `size`: the bytes that are buffered from or for the peer. Raises NoRoom.
         """
         if self.connections is not None:
             self.connections.make_newest(self, until)
@@ -202,18 +202,22 @@ class PendingConnections:
             return None
         return network_of(host)
 
-    def admit(self, host: str, now: float, *, full: bool = False) -> Pending:
-        """Admit a new connection, for which another may be evicted. The caller sets `abort`.
+    def admit(self, host: str, now: float, *, no_descriptor: bool = False) -> Pending:
+        """Admit a new connection, for which others may be evicted. The caller sets `abort`.
 
-        `full`: the process has no descriptor left for it. Raises TooManyConnections,
+        `no_descriptor`: the process has none left for it. Raises TooManyConnections,
         TooManyPending and NoRoom.
         """
         network = self._network_at(host, now)
         if network is not None:
-            full = self._apply_limits(network, now) and full
+            no_descriptor = self._apply_limits(network, now) and no_descriptor
         room = self._memory if host in LOOPBACK else self._room
-        if full or self.held + COST > room:
-            self.evict(self._victim(network, now), NoRoom("it had to make room for others"))
+        most = max(room, self.held)
+        if no_descriptor or self.held + COST > room:
+            self._make_room(network, now)
+        while self.held + COST > most:
+            # One that waits for a verdict holds less than a newcomer.
+            self._make_room(network, now)
         pending = Pending(self, now, room)
         self._pending[pending] = None
         self.held += COST
@@ -299,6 +303,10 @@ class PendingConnections:
         del self._pending[pending]
         self.held -= pending.held
         self._leave_network(pending)
+
+    def _make_room(self, network: _Network | None, now: float) -> None:
+        """Evict a connection for a newcomer from `network`. Raises NoRoom."""
+        self.evict(self._victim(network, now), NoRoom("it had to make room for others"))
 
     def _victim(self, network: _Network | None, now: float) -> Pending:
         """Return the connection to evict for a newcomer from `network`. Raises NoRoom."""

@@ -215,7 +215,7 @@ async def test_an_end_before_the_task_has_begun(autojump_clock: trio.testing.Moc
         first = front.connect("127.0.0.1")
         # No turn for its task until then.
         front.state.pending.admit(
-            "192.0.2.9", trio.current_time() + EVICTABLE_AFTER, full=True
+            "192.0.2.9", trio.current_time() + EVICTABLE_AFTER, no_descriptor=True
         ).done()
         assert not is_open(first)
         await wait_all_tasks_blocked()
