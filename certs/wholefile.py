@@ -1,7 +1,7 @@
 """Files that are written whole or not at all, even in a crash.
 
-The content goes into a file of its own beside the one that is written, and takes its name. A
-process that is killed meanwhile leaves that file, which a later write to the same name removes.
+The content goes into a temporary file beside the file, which is then renamed to it. A process that
+is killed meanwhile leaves the temporary file, which a later write to the same file removes.
 """
 
 import contextlib
@@ -35,8 +35,8 @@ def write_whole(file: Path, content: bytes, *, mode: int, replace: bool = True) 
         return _link(temporary, file)
 
 
-def exchange(file: Path, content: bytes, found: os.stat_result) -> os.stat_result | None:
-    """Exchange the content of a file, which keeps its owner, mode and access-control list.
+def replace_content(file: Path, content: bytes, found: os.stat_result) -> os.stat_result | None:
+    """Replace the content of a file, which keeps its owner, mode and access-control list.
 
     Returns the new status; None if the file is not as it was `found`, and stays as it is. Raises
     OSError.
@@ -59,8 +59,8 @@ def state(status: os.stat_result) -> tuple[int, ...]:
 def _written(file: Path, content: bytes, prepare: Callable[[int], None]) -> Iterator[Path]:
     """Yield a file with `content`, to be moved or linked to `file`; it is on the disk.
 
-    `prepare` is called with its descriptor while it is empty. What it was moved to is on the disk
-    afterwards, too.
+    `prepare` is called with its descriptor while it is empty. Afterwards the directory is synced,
+    too.
     """
     # Short, so that any file system that takes the name of `file` takes this one.
     prefix = f".new.{zlib.crc32(os.fsencode(file.name)):08x}."
@@ -112,8 +112,8 @@ def _link(temporary: Path, file: Path) -> bool:
 def _take_over(file: Path, status: os.stat_result, descriptor: int) -> None:
     """Give a new file the owner, the access-control list and the mode of the old one."""
     own = os.fstat(descriptor)
-    # Only root gives a file to a group that it is not in. For a group without rights, nothing is
-    # lost: so is a container's file that was root's and was handed over to the relay's user.
+    # Only root gives a file to a group that it is not in. Nothing is lost where the group has no
+    # rights, as with a file that a container's root made and gave to the relay's user.
     has_rights = bool(status.st_mode & stat.S_IRWXG)
     group = status.st_gid if has_rights or os.geteuid() == 0 else own.st_gid
     if (own.st_uid, own.st_gid) != (status.st_uid, group):

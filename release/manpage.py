@@ -15,7 +15,7 @@ from derp.config import environment, flag_table
 from derp.config.goflags import Flag
 from release.project import VERSION, epoch
 
-_MODULES: Final = {name: importlib.import_module(f"derp.cli.{name}") for name in main.COMMANDS}
+_MODULES: Final = {name: importlib.import_module(f"derp.cli.{name}") for name in main.MODULES}
 COMMANDS: Final = {
     **{name: module._INTRODUCTION for name, module in _MODULES.items()},
     **steer._INTRODUCTIONS,

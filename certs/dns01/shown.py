@@ -28,10 +28,10 @@ def wait_until_shown(
 ) -> None:
     """Ask until all servers show all records.
 
-    A server that answers nothing is left out after some tries, with a line in the log: an
-    authority's resolver does without it, too. Where all of a zone's are silent, the wait is
-    BLIND_WAIT. Raises IssueError (Failure.VALIDATION) where a server does not show a record when
-    the time is up.
+    A server that gives no answer for its zone is left out after some tries, with a line in the
+    log: the resolver of the ACME server does without it, too. Where all of a zone's are silent, the
+    wait is BLIND_WAIT. Raises IssueError (Failure.VALIDATION) where a server does not show a record
+    when the time is up.
     """
     waiting = {(record, server): 0 for record in records for server in servers(record.place.zone)}
     answered: set[PlacedRecord] = set()
@@ -60,7 +60,7 @@ def wait_until_shown(
     if silent:
         names = ", ".join(map(str, silent))
         fields = {"fields": {"servers": names}}
-        logger.warning("name servers that can't be asked are left out", extra=fields)
+        logger.warning("name servers that don't answer for their zone are left out", extra=fields)
     if len(answered) < len(records):
         budget.pause(BLIND_WAIT)
 

@@ -46,7 +46,7 @@ _CURES: Final = {
     "SQLITE_INTERRUPT": "see to its disk",
 }
 _REOPEN: Final = {"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_READONLY", "SQLITE_CANTOPEN"}
-"""Errors that may end only for a connection that is made anew."""
+"""Errors that may be gone once the database is opened again."""
 
 
 class AccountsFile:
@@ -100,7 +100,7 @@ class AccountsFile:
                 found = self.path.stat()
                 if (found.st_dev, found.st_ino) == self._identity:
                     return self._db
-            # It was moved away; closing it would leave in place what is in the log beside it.
+            # The file was moved away: the rows in its WAL would stay at the old path.
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self.close()
@@ -166,7 +166,7 @@ class AccountsFile:
     def _failed(self, error: sqlite3.Error) -> AccountsFailed:
         name = _name(error)
         if name == "SQLITE_IOERR" and _is_full(self.path.parent):
-            # So SQLite names what it could not write beside the database.
+            # So SQLite calls it when what it could not write lies beside the database.
             name = "SQLITE_FULL"
         return AccountsFailed(f"can't be written: {error}", _CURES.get(name, _MOVE_AWAY))
 

@@ -16,7 +16,7 @@ import trio
 from cryptography import x509
 
 from derp.cli import command_flags, probe
-from derp.cli.probe import Failure, NoDERP, NoSTUN, NoTLS, NotReached, Where
+from derp.cli.probe import NoDERP, NoSTUN, NoTLS, NotReached, ProbeFailed, Where
 from derp.config import Config
 from derp.net import tlserrors
 from derp.net.address import Endpoint
@@ -41,7 +41,7 @@ would, but does not log in. Prints one line; the exit code is 0 if all is well,
 
 _SAME_FLAGS: Final = "give the health check the flags and variables of the relay"
 _LOG_AND_FLAGS: Final = f"look into the relay's log, and {_SAME_FLAGS}"
-_CURES: Final[dict[type[Failure], str]] = {
+_CURES: Final[dict[type[ProbeFailed], str]] = {
     NotReached: f"start the relay there, or {_SAME_FLAGS}",
     NoTLS: _LOG_AND_FLAGS,
     NoDERP: _LOG_AND_FLAGS,
@@ -49,7 +49,7 @@ _CURES: Final[dict[type[Failure], str]] = {
 }
 
 
-class Unhealthy(Failure):
+class Unhealthy(ProbeFailed):
     """The relay answers, but clients would refuse it. The message has the cure."""
 
 
@@ -92,14 +92,14 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         raise arguments.settings["stun-port"].wrong(want)
     try:
         healthy = trio.run(examine, config)
-    except Failure as failure:
+    except ProbeFailed as failure:
         sys.stderr.write(f"derper: unhealthy: {failure}{_cure(failure, config)}\n")
         return 1
     sys.stdout.write(f"healthy: {healthy}\n")
     return 0
 
 
-def _cure(failure: Failure, config: Config) -> str:
+def _cure(failure: ProbeFailed, config: Config) -> str:
     if isinstance(failure, NoTLS):
         if failure.reason == tlserrors.INTERNAL_ERROR and config.serve_acme:
             authority = config.acme.directory or config.tls.mode
@@ -114,7 +114,7 @@ def _cure(failure: Failure, config: Config) -> str:
 
 
 async def examine(config: Config) -> Healthy:
-    """Probe the relay that runs with `config`, for TIMEOUT seconds at most. Raises Failure."""
+    """Probe the relay that runs with `config`, for TIMEOUT seconds at most. Raises ProbeFailed."""
     deadline = trio.current_time() + TIMEOUT
     first = config.listening.addresses[0]
     where: Where = (
@@ -132,7 +132,7 @@ async def examine(config: Config) -> Healthy:
         if config.general.derp:
             key = await probe.upgrade(stream, where, config.tls.hostname, deadline)
         else:
-            await probe.pages(stream, where, config.tls.hostname, deadline)
+            await probe.latency_check(stream, where, config.tls.hostname, deadline)
         await probe.close(stream, deadline)
     finally:
         tcp.socket.close()

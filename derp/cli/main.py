@@ -34,8 +34,8 @@ is true or false, as -flag value; a flag beats its environment variable. The
 commands take the same flags and variables; -h after a command explains it.\
 """
 
-COMMANDS: Final = ("derpmap", "healthcheck", "accounts", "clients", "top", "keys")
-"""Each is a module of this package, with a `main`."""
+MODULES: Final = ("derpmap", "healthcheck", "accounts", "clients", "top", "keys")
+"""The subcommands that are a module of this package each, with a `main`; `steer` has the others."""
 
 
 def script() -> NoReturn:
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     command = argv[0] if argv else ""
     # Imported only now, to keep -h, and each command, from loading what it does not need.
-    if command in COMMANDS:
+    if command in MODULES:
         return int(import_module(f"derp.cli.{command}").main(argv[1:], environ))
     if command in STEERING:
         from derp.cli import steer  # noqa: PLC0415

@@ -156,7 +156,7 @@ async def _probe_derp(node: Node, where: Endpoint) -> list[str]:
 async def _probe_over_tls(
     node: Node, where: Endpoint, context: ssl.SSLContext, found: list[str]
 ) -> None:
-    """Connect and upgrade; add problems with the pin to `found`. Raises Failure."""
+    """Connect and upgrade; add problems with the pin to `found`. Raises ProbeFailed."""
     deadline = trio.current_time() + TIMEOUT
     tcp = await probe.connect(where, deadline)
     try:

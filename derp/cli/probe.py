@@ -1,7 +1,7 @@
 """Probes of a relay, as its clients see it: TCP, TLS, the upgrade to DERP, STUN.
 
-Each probe takes a deadline in Trio's time, and raises a Failure that says what came instead of the
-answer. The caller adds the cure, which depends on whether the relay is on this machine.
+Each probe takes a deadline in Trio's time, and raises a ProbeFailed that says what came instead of
+the answer. The caller adds the cure, which depends on whether the relay is on this machine.
 """
 
 import contextlib
@@ -35,11 +35,11 @@ _NO_ROUTE: Final = {errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 _LONGEST_LINE: Final = 100
 
 
-class Failure(DerperError):
+class ProbeFailed(DerperError):
     """A probe was not answered, or not as a relay answers it."""
 
 
-class NotReached(Failure):
+class NotReached(ProbeFailed):
     """There is no TCP connection."""
 
     def __init__(self, message: str, *, no_route: bool = False) -> None:
@@ -48,7 +48,7 @@ class NotReached(Failure):
         """Whether this machine has no route to the address, which says nothing about the relay."""
 
 
-class NoTLS(Failure):
+class NoTLS(ProbeFailed):
     """The TLS handshake failed."""
 
     def __init__(self, message: str, error: ssl.SSLError | None = None) -> None:
@@ -62,11 +62,11 @@ class NoTLS(Failure):
         return "" if self.error is None else self.error.reason or ""
 
 
-class NoDERP(Failure):
+class NoDERP(ProbeFailed):
     """The server that answers does not speak DERP."""
 
 
-class NoSTUN(Failure):
+class NoSTUN(ProbeFailed):
     """There is no answer to STUN, or a wrong one."""
 
 
@@ -136,21 +136,21 @@ async def upgrade(stream: trio.abc.Stream, where: Where, host: str, deadline: fl
     received = await _exchange(stream, where, request, _GREETING_LENGTH, deadline)
     if received.startswith(b"HTTP/"):
         raise NoDERP(f"{where} refuses the upgrade to DERP: {_status(received)}")
-    greeting = bytes(received[HEADER_LENGTH:_GREETING_LENGTH])
+    payload = bytes(received[HEADER_LENGTH:_GREETING_LENGTH])
     if (
         len(received) < _GREETING_LENGTH
         or HEADER.unpack_from(received)[0] != FrameType.SERVER_KEY
-        or not greeting.startswith(MAGIC)
+        or not payload.startswith(MAGIC)
     ):
         raise NoDERP(f"{where} does not speak DERP")
-    return greeting.removeprefix(MAGIC)
+    return payload.removeprefix(MAGIC)
 
 
-async def pages(stream: trio.abc.Stream, where: Where, host: str, deadline: float) -> None:
+async def latency_check(stream: trio.abc.Stream, where: Where, host: str, deadline: float) -> None:
     """Check that a relay with -derp=false serves its pages. Raises NoDERP.
 
-    It asks as clients do (Go: measureHTTPSLatency of netcheck), or a relay that hides would not
-    answer.
+    It asks as clients do (Go: measureHTTPSLatency of netcheck): to others, a hidden relay answers
+    as another server.
     """
     headers = [("User-Agent", "Go-http-client/1.1"), ("Accept-Encoding", "gzip")]
     request = _request("/derp/latency-check", host, headers)
@@ -197,7 +197,7 @@ def _header(sock: trio.socket.SocketType, header_from: Sequence[PeerNetwork]) ->
 
 
 @contextlib.contextmanager
-def _fail_at(deadline: float, late: Callable[[], Failure]) -> Iterator[None]:
+def _fail_at(deadline: float, late: Callable[[], ProbeFailed]) -> Iterator[None]:
     with trio.move_on_at(deadline) as scope:
         yield
     if scope.cancelled_caught:

@@ -41,7 +41,7 @@ def _is_relay(process: Path) -> bool:
     except OSError:
         return False
     position = _after_program(words)
-    # A command, or a worker, is a word.
+    # A relay has flags only; a command comes first, as `worker` does.
     return position > 0 and all(word.startswith("-") for word in words[position : position + 1])
 
 

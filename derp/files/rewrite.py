@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Generic, Protocol, TypeVar
 
-from certs.wholefile import exchange, state
+from certs.wholefile import replace_content, state
 from derp.errors import DerperError
 from derp.net.oserrors import reason
 
@@ -54,7 +54,7 @@ class Rewriter(Generic[FoundT]):
         """Have the file hold what `edited` makes of it; return the second that it returns. Blocks.
 
         The file is read first, once it has settled, so that no other change of it is lost; one that
-        comes in the moment of the exchange itself is. Raises `failure`, and what `read` and
+        comes in the moment of the replace_content itself is. Raises `failure`, and what `read` and
         `edited` raise; then the file is as it was.
         """
         path = self.path
@@ -66,7 +66,7 @@ class Rewriter(Generic[FoundT]):
             if data == found.data:
                 return result
             try:
-                written = exchange(Path(os.path.realpath(path)), data, found.status)
+                written = replace_content(Path(os.path.realpath(path)), data, found.status)
             except OSError as error:
                 raise self._failure(f"{path} can't be replaced: {_why(error)}") from error
             if written is not None:
@@ -78,7 +78,7 @@ class Rewriter(Generic[FoundT]):
         """Wait, if the file was changed just now; return whether it has not changed meanwhile.
 
         A program that writes it in place, in parts, would else lose what it writes after the
-        exchange.
+        replace_content.
         """
         try:
             status = self.path.stat()

@@ -119,7 +119,7 @@ class Acceptor:
             sock.close()
             return False
         try:
-            pending = state.pending.admit(remote.host, now, full=full)
+            pending = state.pending.admit(remote.host, now, no_descriptor=full)
         except ConnectionEnd as end:
             sock.close()
             self._report(end, remote, {"remote": str(remote)})

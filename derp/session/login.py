@@ -147,7 +147,7 @@ async def _ask(
         if pending is not None:
             pending.cancel = scope.cancel
             kept = len(login.rest) + transport.held
-            pending.wait_for_verdict(trio.current_time() + VERDICT_WAIT, kept)
+            pending.begin_verdict(trio.current_time() + VERDICT_WAIT, kept)
         with state.poller.without_busy_polling():
             verdict = await admission.admit(question)
         # Many clients may have waited for the same verdict.

@@ -1,7 +1,7 @@
 """Quotas and cloned keys, looked at from time to time: after each flush of the accounts.
 
-Who has come to be over its quota is throttled or ended, and who no longer is gets its limit back;
-all are told (derp.session.health).
+A client that has come to be over its quota is throttled or ended; one that is no longer over it
+gets its limit back; all are told (derp.session.health).
 """
 
 from typing import Final, NoReturn
@@ -60,7 +60,7 @@ async def review(state: RelayState, clones: Clones) -> None:
 
 
 def _concerned(state: RelayState, cloned: set[bytes]) -> list[Client]:
-    """Return the clients with a quota, and those with `cloned` keys."""
+    """Return the clients with a quota, and those whose keys are, or were, `cloned`."""
     policy = state.policy
     if policy.default.quota is not None:
         return [*state.hub.members]

@@ -101,7 +101,7 @@ def test_what_is_for_another_file_stays(tmp_path: Path, left: Path) -> None:
 OF_ANOTHER_GROUP = """
 import os, sys
 from pathlib import Path
-from certs.wholefile import exchange
+from certs.wholefile import replace_content
 
 folder = Path(sys.argv[1])
 file = folder / "policy"
@@ -112,7 +112,7 @@ os.chown(file, 65532, 0)
 os.setgroups([])
 os.setgid(65532)
 os.setuid(65532)
-assert exchange(file, b"new", file.stat())
+assert replace_content(file, b"new", file.stat())
 assert file.read_bytes() == b"new"
 """
 

@@ -17,7 +17,7 @@ import trustme
 from trio.testing import MockClock
 
 from derp.cli import healthcheck
-from derp.cli.probe import Failure
+from derp.cli.probe import ProbeFailed
 from derp.net.listenaddress import Address
 from tests.patience import PATIENCE
 from tests.process import Derper, derper
@@ -221,7 +221,7 @@ async def test_who_is_silent_is_given_4_5_seconds(silent: int, autojump_clock: M
         hostname=HOST,
         a=Address("127.0.0.1", silent),
     )
-    with pytest.raises(Failure, match="does not answer the TLS handshake"):
+    with pytest.raises(ProbeFailed, match="does not answer the TLS handshake"):
         await healthcheck.examine(config)
     assert trio.current_time() == pytest.approx(4.5)
 
@@ -248,7 +248,7 @@ class Resolver(trio.abc.HostnameResolver):
 async def test_a_name_in_place_of_an_address(autojump_clock: MockClock, name: str, words: str):
     trio.socket.set_custom_hostname_resolver(Resolver())
     config = make_config(c="/k", certdir="/c", hostname=HOST, a=Address(name, 443))
-    with pytest.raises(Failure, match=words):
+    with pytest.raises(ProbeFailed, match=words):
         await healthcheck.examine(config)
 
 

@@ -126,7 +126,7 @@ async def test_the_pages_of_a_relay_that_relays_nothing(listen: Listen):
     async def probed(answer: Answer) -> None:
         where, deadline = await listen(answer), trio.current_time() + 20
         async with await probe.connect(where, deadline) as stream:
-            await probe.pages(stream, where, "relay.example", deadline)
+            await probe.latency_check(stream, where, "relay.example", deadline)
 
     await probed(saying(b"HTTP/1.1 200 OK\r\n\r\n"))
     with pytest.raises(NoDERP, match=r"answers a probe with HTTP/1\.1 503 Busy$"):

@@ -157,7 +157,7 @@ def test_compose_leaves_the_entrypoint_what_it_takes_to_become_the_user():
 
 def test_every_command_may_be_the_first_word_of_a_container():
     (known,) = re.findall(r"^-\* \| (.*)\)$", Image().entrypoint, re.MULTILINE)
-    assert set(known.split(" | ")) == {*main.COMMANDS, *STEERING}
+    assert set(known.split(" | ")) == {*main.MODULES, *STEERING}
 
 
 def test_compose_builds_this_image():
