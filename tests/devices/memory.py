@@ -1,5 +1,6 @@
 """An HTTP client whose servers are in the same process, at the other end of memory streams."""
 
+import ssl
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -30,6 +31,7 @@ class MemoryClient(httpclient.Client):
     """Connects to `api`, whatever the URL."""
 
     def __init__(self, nursery: trio.Nursery, api: API) -> None:
+        super().__init__(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), {})
         self._nursery = nursery
         self.api = api
         self.takes = 0.0
@@ -38,8 +40,6 @@ class MemoryClient(httpclient.Client):
         self.raw: Callable[[bytes], bytes] | None = None
         """What becomes of an answer's bytes."""
         self.connections = 0
-        self._idle = []
-        self._proxies = {}
 
     async def _connect(self, url: URL, proxy: URL | None) -> Connection:
         if self.is_down:
