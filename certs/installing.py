@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def how_to_install(requirement: str) -> str:
-    """Return a command by which pip installs it, with what else that takes."""
+    """Return a command by which pip installs `requirement`, with the flags this Python needs."""
     python, pip = sys.executable, "-m pip install"
     if sys.prefix != sys.base_prefix:
         if find_spec("pip") is None:  # as in the image

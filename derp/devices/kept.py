@@ -1,4 +1,4 @@
-"""A list of devices on disk, which counts while the API is away, across a restart.
+"""A list of devices on disk, which is used while the API is away, also after a restart.
 
     # derper devices 1 of tailnet:example.com, listed at 1790000000
     nodekey:0123…cdef 1795000000        # when it expires, in Unix time

@@ -35,7 +35,7 @@ class Quota:
 
 
 @attrs.frozen
-class Refused:
+class Denial:
     """The reason for which a policy refuses a key."""
 
     reason: str
@@ -76,13 +76,13 @@ class Entry:
         is_lower = limit == NO_LIMIT or throttle.bytes_per_second < limit.bytes_per_second
         return throttle if is_lower else limit
 
-    def refusal(self, key: bytes, usage: Usage | None) -> Refused | None:
+    def refusal(self, key: bytes, usage: Usage | None) -> Denial | None:
         """Return why `key` may not use the relay; None if the policy has nothing against it."""
         if self.allowed is False:
-            return Refused("the key is denied")
+            return Denial("the key is denied")
         if self.quota is not None and self.quota.throttle is None and self.over_quota(key, usage):
             reason = f"over its quota for this {self.quota.period} in -policy"
-            return Refused(reason, over_quota=True)
+            return Denial(reason, over_quota=True)
         return None
 
 

@@ -68,7 +68,7 @@ StatusT = TypeVar("StatusT")
 logger = log.get("steer")
 
 
-class Refused(NamedTuple):
+class RefusedKeys(NamedTuple):
     """The keys that were refused last."""
 
     keys: Sequence[Refusal]
@@ -85,7 +85,7 @@ class ControlBackend:
     """As in Pages."""
     book: KeyBook
     steer: Steer
-    refused: Callable[[], Awaitable[Refused]]
+    refused: Callable[[], Awaitable[RefusedKeys]]
     to_list: trio.MemorySendChannel[ListRequest] | None = None
     """To derp.admission.listkeeper; None without an allow-list."""
 

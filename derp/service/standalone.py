@@ -86,8 +86,8 @@ class Standalone:
         )
         if resources.control is not None:
 
-            async def refused() -> control.Refused:
-                return control.Refused(state.refusals.latest())
+            async def refused() -> control.RefusedKeys:
+                return control.RefusedKeys(state.refusals.latest())
 
             to_list = self._to_list if has_list(checker) else None
             clients = partial(listing, state)

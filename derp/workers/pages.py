@@ -18,7 +18,7 @@ from derp.config import Config
 from derp.http.liveview import StatusRow
 from derp.metrics import Metrics, render_expvar, render_varz
 from derp.metrics.history import SPANS, Past, added
-from derp.service.control import Refused
+from derp.service.control import RefusedKeys
 from derp.service.debugrows import (
     admission_problems,
     admission_rows,
@@ -150,13 +150,13 @@ class SupervisorPages:
             *refused_rows((await self.refused()).keys, self._book),
         ]
 
-    async def refused(self) -> Refused:
+    async def refused(self) -> RefusedKeys:
         """Return the keys that the workers which answer have refused last."""
         # One that is being restarted has refused none.
         asked = {index for index, status in enumerate(self._pool.statuses()) if status.alive}
         answers = await self._pool.call_all(_REFUSED)
         keys = merged(Refusal.from_json(row) for rows in answers.values() for row in rows)
-        return Refused(keys, sorted(asked - answers.keys()))
+        return RefusedKeys(keys, sorted(asked - answers.keys()))
 
     async def _varz(self, _: Json) -> Json:
         merged = await self.merged()

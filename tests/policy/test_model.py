@@ -4,7 +4,7 @@ import pytest
 
 from derp.accounts.counts import Period
 from derp.files.ratelimit import NO_LIMIT, RateConfig
-from derp.policy.model import Entry, Policy, Quota, Refused
+from derp.policy.model import Denial, Entry, Policy, Quota
 
 KEY, OTHER = bytes(range(32)), bytes(32)
 SLOW, MIDDLE, FAST = (RateConfig(rate, 100_000) for rate in (1000, 10_000, 100_000))
@@ -53,7 +53,7 @@ def test_a_throttle_lowers_a_limit_over_quota(limit: RateConfig, throttled: Rate
 
 def test_a_key_over_quota_is_refused_where_the_policy_says_so() -> None:
     entry = Entry(allowed=True, quota=Quota(500, Period.MONTH, None))
-    assert entry.refusal(KEY, Used(month=500)) == Refused(
+    assert entry.refusal(KEY, Used(month=500)) == Denial(
         "over its quota for this month in -policy", over_quota=True
     )
     assert entry.refusal(KEY, Used(month=499)) is None
@@ -67,9 +67,9 @@ def test_no_quota_holds_where_nothing_is_known_of_the_use(usage: Used | None) ->
 
 
 def test_what_is_denied_is_refused() -> None:
-    assert Entry(allowed=False).refusal(KEY, None) == Refused("the key is denied")
+    assert Entry(allowed=False).refusal(KEY, None) == Denial("the key is denied")
     assert Entry(allowed=True).refusal(KEY, None) is None
-    assert Policy(default=Entry(allowed=False)).of(KEY).refusal(KEY, None) == Refused(
+    assert Policy(default=Entry(allowed=False)).of(KEY).refusal(KEY, None) == Denial(
         "the key is denied"
     )
 

@@ -39,7 +39,7 @@ from derp.service.control import (
     WARN_EVERY,
     ControlBackend,
     ControlServer,
-    Refused,
+    RefusedKeys,
 )
 from derp.service.keybook import KeyBook
 from derp.service.steering import Steered
@@ -126,9 +126,9 @@ class Server:
             self.listed += 1
             return Listing(self.clients, self.silent)
 
-        async def refused() -> Refused:
+        async def refused() -> RefusedKeys:
             await trio.lowlevel.checkpoint()
-            return Refused(self.refused, self.silent)
+            return RefusedKeys(self.refused, self.silent)
 
         relay = ControlBackend(clients, KeyBook(self.source), self.steering.steer, refused)
         self.server = ControlServer(relay=relay, users={os.geteuid()}, nursery=nursery)
