@@ -124,12 +124,17 @@ def render(table: Sequence[tuple[str, ...]]) -> str:
 
 def into(page: str, document: Mapping[str, Any], loads: Sequence[Load]) -> str:
     """Put the results between the two marks of a Markdown page. Raises ValueError without them."""
-    before, after = around_marks(page)
     table = render(figures(loads, document["results"]))
     parts = [table, origin(document["about"])]
     if problems := [*document["failures"], *document["remarks"]]:
         parts.append("\n".join(f"- {problem}" for problem in problems))
-    return "\n\n".join([before, *parts, after])
+    return between_marks(page, "\n\n".join(parts))
+
+
+def between_marks(page: str, text: str, first: str = BEGIN, second: str = END) -> str:
+    """Put a text between the two marks of a page. Raises ValueError without them."""
+    before, after = around_marks(page, first, second)
+    return f"{before}\n\n{text}\n\n{after}"
 
 
 def around_marks(page: str, first: str = BEGIN, second: str = END) -> tuple[str, str]:
@@ -156,18 +161,22 @@ def figures(loads: Sequence[Load], results: Results) -> list[tuple[str, ...]]:
     return table
 
 
+def commit(about: Mapping[str, Any]) -> str:
+    """Return the commit that was tried, and how far the tree was from it."""
+    changed = about["changed_files"]
+    return about["commit"][:12] + (f" with {changed} changed files" if changed else "")
+
+
 def origin(about: Mapping[str, Any]) -> str:
     """Say what the figures were measured with, on what, and how to measure them again."""
     rounds = about["rounds"]
     what = "One round" if rounds == 1 else f"Medians of up to {rounds} rounds, ± half of the range"
-    changed = about["changed_files"]
-    commit = about["commit"][:12] + (f" with {changed} changed files" if changed else "")
     trio = f", Trio {about['trio']}" if "trio" in about else ""
     quick = " of the quick form" if about["quick"] else ""
     system = f"Linux {about['kernel']}, TCP {about['congestion_control']}"
     machine = f"{about['machine']}, {system}"
     lines = (
-        f"{what}{quick}; {about['date'][:10]}, commit {commit}.",
+        f"{what}{quick}; {about['date'][:10]}, commit {commit(about)}.",
         f"This relay: {about.get('ours', 'not measured')}{trio}.",
         f"Go derper: {about.get('theirs', 'not measured')}.",
         f"Machine: {machine}; a core each, or both for both.",

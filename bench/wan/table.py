@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.report import number, render
+from bench.report import commit, number, render
 from bench.wan.figures import median
 
 Rounds = Sequence[Mapping[str, Any]]
@@ -175,10 +175,8 @@ def page(document: Mapping[str, Any]) -> str:
         parts.append("\n".join(f"- {line}" for line in said))
     rounds = about["rounds"]
     what = "One round" if rounds == 1 else f"Medians of {rounds} rounds, ± half of the range"
-    changed = f" with {about['changed_files']} changed files" if about["changed_files"] else ""
-    commit = f"commit {about['commit'][:12]}{changed}"
     lines = [
-        f"{what} of {about['seconds']:g} s a case; {about['date'][:10]}, {commit}.",
+        f"{what} of {about['seconds']:g} s a case; {about['date'][:10]}, commit {commit(about)}.",
         f"Machine: {about['machine']}, Linux {about['kernel']}.",
         *(f"{name}: {version}." for name, version in about["relays"].items()),
     ]

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import attrs
 
-from bench.report import around_marks
+from bench.report import between_marks, commit, render
 
 BEGIN: Final = "<!-- chaos -->"
 END: Final = "<!-- /chaos -->"
@@ -59,28 +59,19 @@ ROWS: Final[Mapping[str, Callable[[Outcome], str]]] = {
 
 def table(outcomes: Mapping[str, Outcome]) -> str:
     """Return a Markdown table, with a column for each relay."""
-    rows = [["", *outcomes]]
-    rows += [[name, *map(show, outcomes.values())] for name, show in ROWS.items()]
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
-        for row in rows
-    ]
-    return "\n".join([lines[0], f"|{'|'.join('-' * (width + 2) for width in widths)}|", *lines[1:]])
+    rows = [(name, *map(show, outcomes.values())) for name, show in ROWS.items()]
+    return render([("", *outcomes), *rows])
 
 
 def origin(about: Mapping[str, Any], clients: int, seed: int, seconds: float, busy: float) -> str:
     """Say what a table was made with; `busy` is the machine's load average at the end."""
-    changed = about["changed_files"]
-    commit = about["commit"][:12] + (f" with {changed} changed files" if changed else "")
     return (
         f"{clients:,} clients, {seconds:.0f} s of faults, seed {seed}; "
-        f"{about['date'][:10]}, commit {commit}.\n"
+        f"{about['date'][:10]}, commit {commit(about)}.\n"
         f"Machine: {about['machine']}, Linux {about['kernel']}; load average {busy:.0f}."
     )
 
 
 def into(page: str, made: str) -> str:
     """Put a text between the two marks of a page. Raises ValueError without them."""
-    before, after = around_marks(page, BEGIN, END)
-    return f"{before}\n\n{made}\n\n{after}"
+    return between_marks(page, made, BEGIN, END)

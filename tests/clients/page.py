@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench.report import around_marks
+from bench.report import around_marks, between_marks
 from tests.clients.checks import CHECKS, PINNED
 from tests.clients.others import OTHERS
 from tests.clients.releases import RELEASES
@@ -36,5 +36,4 @@ def with_rows(page: str, new: Mapping[str, Row]) -> str:
     kept = [found[name] for name in NAMES if name in found]
     lines = [HEAD, ["---"] * len(HEAD), *kept]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    before, after = around_marks(page, BEGIN, END)
-    return f"{before}\n\n{table}\n\n{after}"
+    return between_marks(page, table, BEGIN, END)

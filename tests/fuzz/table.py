@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from bench.report import around_marks
+from bench.report import between_marks, commit
 
 BEGIN: Final = "<!-- fuzz -->"
 END: Final = "<!-- /fuzz -->"
@@ -22,8 +22,6 @@ class Run(NamedTuple):
 
 def table(runs: Sequence[Run], seconds: int, about: Mapping[str, Any]) -> str:
     """Return a table, in the order of the targets' names, and what it was made with."""
-    changed = about["changed_files"]
-    commit = about["commit"][:12] + (f" with {changed} changed files" if changed else "")
     rows = [
         f"| {run.target.replace('_', ' ')} | {run.executions:,} | {run.coverage:,} "
         f"| {'found something' if run.trouble else 'nothing'} |"
@@ -35,7 +33,7 @@ def table(runs: Sequence[Run], seconds: int, about: Mapping[str, Any]) -> str:
             "|---|---|---|---|",
             *rows,
             "",
-            f"{seconds} s each; {about['date'][:10]}, commit {commit}.",
+            f"{seconds} s each; {about['date'][:10]}, commit {commit(about)}.",
             f"Machine: {about['machine']}, Linux {about['kernel']}.",
         ]
     )
@@ -43,5 +41,4 @@ def table(runs: Sequence[Run], seconds: int, about: Mapping[str, Any]) -> str:
 
 def into(page: str, made: str) -> str:
     """Put a text between the two marks of a page. Raises ValueError without them."""
-    before, after = around_marks(page, BEGIN, END)
-    return f"{before}\n\n{made}\n\n{after}"
+    return between_marks(page, made, BEGIN, END)

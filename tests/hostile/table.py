@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bench.report import around_marks, render
+from bench.report import between_marks, commit, render
 from tests.hostile.attacks import LATE, MIB, Attack, Who
 from tests.hostile.measure import Measured
 from tests.hostile.verdict import Verdict
@@ -83,8 +83,7 @@ def admissions(attack: Attack, both: Mapping[str, Measured]) -> str:
 
 def into(page: str, text: str) -> str:
     """Put a text between the two marks of a page. Raises ValueError without them."""
-    before, after = around_marks(page, BEGIN, END)
-    return f"{before}\n\n{text}\n\n{after}"
+    return between_marks(page, text, BEGIN, END)
 
 
 def before(results: Results, relay: str) -> str:
@@ -95,14 +94,12 @@ def before(results: Results, relay: str) -> str:
 
 def origin(about: Mapping[str, Any], results: Results, seconds: float) -> str:
     """Say what was measured, on what, and how to do it again."""
-    changed = about["changed_files"]
-    commit = about["commit"][:12] + (f" with {changed} changed files" if changed else "")
     theirs = ""
     if "theirs" in about:
         theirs = f"Go derper: {about['theirs']}, {before(results, 'theirs')}.\n"
     return (
         f"For {seconds:g} s, or less where there is no more to send;"
-        f" {about['date'][:10]}, commit {commit}.\n"
+        f" {about['date'][:10]}, commit {commit(about)}.\n"
         f"This relay: {about['ours']}, {before(results, 'ours')} before an attack.\n"
         f"{theirs}"
         f"Machine: {about['machine']}, Linux {about['kernel']}.\n"

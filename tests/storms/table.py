@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bench.report import around_marks, render
+from bench.report import between_marks, commit, render
 from tests.storms.measure import Kind, Measured
 from tests.storms.storms import Storm
 
@@ -57,11 +57,9 @@ def text(results: Results, about: Mapping[str, Any]) -> str:
 
 
 def origin(about: Mapping[str, Any]) -> str:
-    changed = about["changed_files"]
-    commit = about["commit"][:12] + (f" with {changed} changed files" if changed else "")
     theirs = f"Go derper: {about['theirs']}.\n" if "theirs" in about else ""
     return (
-        f"{about['date'][:10]}, commit {commit}.\n"
+        f"{about['date'][:10]}, commit {commit(about)}.\n"
         f"This relay: {about['ours']}.\n"
         f"{theirs}"
         f"Machine: {about['machine']}, Linux {about['kernel']}; a core for the relay, one for all"
@@ -72,8 +70,7 @@ def origin(about: Mapping[str, Any]) -> str:
 
 def into(page: str, made: str) -> str:
     """Put a text between the two marks of a page. Raises ValueError without them."""
-    before, after = around_marks(page, BEGIN, END)
-    return f"{before}\n\n{made}\n\n{after}"
+    return between_marks(page, made, BEGIN, END)
 
 
 def one_line(storm: Storm, relay: str, one: Measured, wrong: Sequence[str] = ()) -> str:
