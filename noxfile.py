@@ -128,8 +128,6 @@ def session(
 
 
 CORES = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-ALL = "--all"
-"""Given to a session: more than the default run has."""
 UNIT = ("-n", f"{2 * CORES}", "--dist", "worksteal")
 """Of four tests that run, about two wait: for processes, for time to pass."""
 PROGRAMS = ("-n", f"{CORES + 2}", "--dist", "loadgroup", "--no-loadscope-reorder")
@@ -162,9 +160,8 @@ def _environment(**variables: str) -> dict[str, str]:
 
 
 def _pytest(session: nox.Session, *arguments: str, **variables: str) -> None:
-    given = [word for word in session.posargs if word != ALL]
     env = _environment(**variables)
-    session.run("python", "-m", "pytest", *arguments, *given, env=env)
+    session.run("python", "-m", "pytest", *arguments, *session.posargs, env=env)
 
 
 def _install_go(session: nox.Session) -> None:
@@ -388,12 +385,12 @@ PROCESSES_OF_LOWEST = [
 """Where each dependency is used by relays that are started as people start them."""
 
 
-@session(PYTHONS[0], "a minute and a half; with `--all` 3 minutes")
+@session(PYTHONS[0], "a minute and a half; with `tests` 3 minutes")
 def lowest(session: nox.Session) -> None:
     """Run the tests with the lowest versions that pyproject.toml allows, and the oldest Python.
 
     What any input may do to our own code, `tests` has tried: there are ten examples here. Of the
-    tests that start processes some are run; `-s lowest -- --all` has all of them.
+    tests that start processes some are run; `-s lowest -- tests` has all of them.
     """
     project = PROJECT["project"]
     bounds = [*project["dependencies"], *project["optional-dependencies"]["dns"]]
