@@ -38,10 +38,10 @@ def load_manual(files: PairFiles, names: Sequence[str], now: datetime, *, make: 
     return pair
 
 
-def replace_refused(files: PairFiles, address: IPAddress, pair: Pair, now: datetime) -> str | None:
-    """Call certs.manual.replace_refused."""
+def replace_invalid(files: PairFiles, address: IPAddress, pair: Pair, now: datetime) -> str | None:
+    """Call certs.manual.replace_invalid."""
     arguments = files, address, pair, now
-    notice: str | None = _call("cryptography", "certs.manual", "replace_refused", *arguments)
+    notice: str | None = _call("cryptography", "certs.manual", "replace_invalid", *arguments)
     return notice
 
 

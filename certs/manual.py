@@ -20,7 +20,7 @@ def load(files: PairFiles, names: Sequence[str], now: datetime, *, make: bool = 
     """Return the pair for `names`.
 
     `now` is timezone-aware. With `make`, a self-signed pair for an IP address, the only name, is
-    made if there is no file, and replaced by `replace_refused`. Raises CertificateError.
+    made if there is no file, and replaced by `replace_invalid`. Raises CertificateError.
     """
     address = parse_ip(names[0]) if make and len(names) == 1 else None
     if address is not None:
@@ -34,15 +34,15 @@ def load(files: PairFiles, names: Sequence[str], now: datetime, *, make: bool = 
                 f"put it back, or remove {present[0]} to have a new pair made"
             )
     pair = read_pair(files, names, now)
-    notice = None if address is None else replace_refused(files, address, pair, now)
+    notice = None if address is None else replace_invalid(files, address, pair, now)
     if notice is None:
         return pair
     pair = read_pair(files, names, now)
     return attrs.evolve(pair, warnings=(*pair.warnings, notice))
 
 
-def replace_refused(files: PairFiles, address: IPAddress, pair: Pair, now: datetime) -> str | None:
-    """Replace a self-signed pair that clients refuse; return a message for the operator.
+def replace_invalid(files: PairFiles, address: IPAddress, pair: Pair, now: datetime) -> str | None:
+    """Replace a self-signed pair outside its validity period; return a message for the operator.
 
     An expired pair is replaced by a new one. A pair that is not valid yet was made when the clock
     was wrong: if its predecessor is there and valid, it is restored, and with it the pin that

@@ -31,7 +31,7 @@ class HeaderStripper(Protocol):
 
     @property
     def expects_headers(self) -> bool:
-        """Whether each datagram goes through `open`, or only those that begin as a header does."""
+        """Whether each datagram goes through `strip`, or only those that begin as a header does."""
 
     def strip(self, datagram: bytes, host: str, port: int) -> tuple[bytes, str, int]:
         """Return the request in a datagram from `host` and `port`, and its client's address.
@@ -44,14 +44,14 @@ class PlainResponder:
     """A responder on one socket that never waits."""
 
     def __init__(
-        self, sock: socket.socket, stats: Stats, headers: HeaderStripper | None = None
+        self, sock: socket.socket, stats: Stats, stripper: HeaderStripper | None = None
     ) -> None:
         self.senders: list[tuple[bytes, bytes]] = []
         """Address and port, as in the packet, of each request that the last call answered."""
         self._sock = sock
         self._stats = stats
-        self._headers = headers
-        self._strips_all = headers is not None and headers.expects_headers
+        self._stripper = stripper
+        self._strips_all = stripper is not None and stripper.expects_headers
         info = info_length(sock)
         self._space = socket.CMSG_SPACE(info) if info else 0
         # One byte more than the limit shows that a request is too long.
@@ -75,8 +75,8 @@ class PlainResponder:
             host, port, *_ = sender
             data = bytes(self._view[:size])
             try:
-                if self._headers is not None and (self._strips_all or data[:1] == HEADER_START):
-                    data, host, port = self._headers.strip(data, host.partition("%")[0], port)
+                if self._stripper is not None and (self._strips_all or data[:1] == HEADER_START):
+                    data, host, port = self._stripper.strip(data, host.partition("%")[0], port)
                 transaction_id = parse_binding_request(data)
             except StunError:
                 self._stats.not_stun += 1

@@ -32,15 +32,15 @@ class Responder:
     """
 
     def __init__(
-        self, sock: socket.socket, stats: Stats, headers: HeaderStripper | None = None
+        self, sock: socket.socket, stats: Stats, stripper: HeaderStripper | None = None
     ) -> None:
         self.senders: list[tuple[bytes, bytes]] = []
         """Address and port, as in the packet, of each request that the last call answered; of a
         batch, only the first request's, if that was answered."""
         self._sock = sock
         self._stats = stats
-        self._plain = PlainResponder(sock, stats, headers)
-        self._has_batches = BATCHES and not (headers is not None and headers.expects_headers)
+        self._plain = PlainResponder(sock, stats, stripper)
+        self._has_batches = BATCHES and not (stripper is not None and stripper.expects_headers)
         self._batched: BatchedResponder | None = None
         self._in_batches = False
         self._alone = 0

@@ -134,13 +134,12 @@ def prepare(sock: socket.socket) -> None:
         ask_for_destination(sock)
 
 
-async def serve(sock: socket.socket, stats: Stats, headers: HeaderStripper | None = None) -> Never:
+async def serve(sock: socket.socket, stats: Stats, stripper: HeaderStripper | None = None) -> Never:
     """Answer binding requests on a prepared socket until cancelled; count in `stats`.
 
-    `headers` knows the proxies whose datagrams have headers. The caller closes the socket
-    afterwards.
+    `stripper` takes away the headers of proxies. The caller closes the socket afterwards.
     """
-    responder = Responder(sock, stats, headers)
+    responder = Responder(sock, stats, stripper)
     detector: ProxyDetector | None = ProxyDetector()
     logged: set[int | None] = set()
     while True:

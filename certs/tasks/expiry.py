@@ -65,7 +65,7 @@ async def _replace(
 ) -> bool:
     """Replace the pair in the files; wait for the new one, and return whether it is served."""
     changed = status.changed
-    replace = partial(apart.replace_refused, status.certificate.files, address, old, now())
+    replace = partial(apart.replace_invalid, status.certificate.files, address, old, now())
     try:
         notice = await trio.to_thread.run_sync(replace, abandon_on_cancel=True)
     except CertificateError as error:

@@ -43,7 +43,7 @@ FEED_SIZE: Final = 64 << 10
 FEED_RECORDS: Final = 64
 """Most bytes and most records of ciphertext that OpenSSL is fed at a time."""
 FIRST_FEED_RECORDS: Final = FREE_EMPTY_RECORDS + 1
-"""Most records that OpenSSL is fed before a read has brought data: enough to show that all of a
+"""Bound on the records that OpenSSL is fed first in each read: enough to show that all of a
 stranger's records are empty, and no more work than that."""
 FEEDS_PER_TURN: Final = 16
 """How often OpenSSL is fed before other connections run."""

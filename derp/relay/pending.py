@@ -7,7 +7,7 @@ network has limits on:
     pending connections          above the limit, the oldest is evicted for the newest
 
 and all together on memory: COST bytes for each connection, and what it has sent beyond SPARE; or
-VERDICT_COST, and all that is kept, for one that waits for a verdict.
+VERDICT_COST, and all that is buffered, for one that waits for a verdict.
 Where that is used up, or the process has no descriptor left, one is evicted for a newcomer:
 
 1. The oldest of the site (`derp.relay.sites`) that holds the most, if the site holds EVICTION_RATIO
@@ -206,7 +206,7 @@ class PendingConnections:
         """Admit a new connection, for which others may be evicted. The caller sets `abort`.
 
         `no_descriptor`: the process has none left for it. Raises TooManyConnections,
-        TooManyPending and NoRoom.
+        TooManyPending and NoRoom; one may have been evicted even then, if two had to be.
         """
         network = self._network_at(host, now)
         if network is not None:

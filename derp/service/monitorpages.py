@@ -52,9 +52,9 @@ def paced(backend: MonitoringBackend) -> MonitoringBackend:
 
 def standalone_backend(relay: RunningRelay) -> MonitoringBackend:
     """Return the pages of a relay that is one process."""
-    certificates, per_key = relay.resources.certificates, relay.config.monitoring.max_keys
+    certificates, max_keys = relay.resources.certificates, relay.config.monitoring.max_keys
     statuses = () if certificates is None else certificates.statuses
-    traffic = KeyTraffic(relay.state, per_key) if per_key else None
+    traffic = KeyTraffic(relay.state, max_keys) if max_keys else None
 
     async def metrics() -> str:
         totals = None if traffic is None else await traffic.totals()

@@ -146,8 +146,8 @@ async def _ask(
     with trio.CancelScope() as scope:
         if pending is not None:
             pending.cancel = scope.cancel
-            kept = len(login.rest) + transport.held
-            pending.begin_verdict(trio.current_time() + VERDICT_WAIT, kept)
+            buffered = len(login.rest) + transport.held
+            pending.begin_verdict(trio.current_time() + VERDICT_WAIT, buffered)
         with state.poller.without_busy_polling():
             verdict = await admission.admit(question)
         # Many clients may have waited for the same verdict.

@@ -27,9 +27,11 @@ def worker_handlers(traffic: KeyTraffic) -> dict[str, Handler]:
     return {_KEYS: keys}
 
 
-def supervisor_backend(pages: SupervisorPages, pool: WorkerPool, per_key: int) -> MonitoringBackend:
-    """Return the pages of a relay with workers; `per_key` as in -metrics-per-key."""
-    keys = WorkerKeys(pool, per_key) if per_key else None
+def supervisor_backend(
+    pages: SupervisorPages, pool: WorkerPool, max_keys: int
+) -> MonitoringBackend:
+    """Return the pages of a relay with workers; `max_keys` as in -metrics-per-key."""
+    keys = WorkerKeys(pool, max_keys) if max_keys else None
 
     async def metrics() -> str:
         totals = None if keys is None else await keys.totals()

@@ -147,8 +147,8 @@ class Worker:
         self.rpc.handlers |= {"worker.stop": stop, "worker.ping": ping}
         self.rpc.handlers |= worker_handlers(relay) | clients.worker_handlers(state)
         self.rpc.handlers |= steering.worker_handlers(state)
-        if most := relay.config.monitoring.max_keys:
-            self.rpc.handlers |= monitoring.worker_handlers(KeyTraffic(state, most))
+        if max_keys := relay.config.monitoring.max_keys:
+            self.rpc.handlers |= monitoring.worker_handlers(KeyTraffic(state, max_keys))
         if self.certificates is not None:
             self.rpc.in_order |= self.certificates.handlers
             relay.services.start_soon(self.certificates.run)

@@ -52,7 +52,7 @@ def test_a_pair_is_made_and_read(tmp_path: Path) -> None:
     assert is_generated(pair, ip_address(HOST))
     assert files.key.read_bytes().startswith(b"-----BEGIN EC PRIVATE KEY-----")
     assert apart.read_pair(files, [HOST], NOW) == pair
-    assert apart.replace_refused(files, ip_address(HOST), pair, NOW) is None
+    assert apart.replace_invalid(files, ip_address(HOST), pair, NOW) is None
     # With this, the library is loaded.
     assert read_pair(files, [HOST], NOW) == pair
 

@@ -69,7 +69,7 @@ class Client:
 class OnlyBatches(BatchedResponder):
     """A Responder that never answers one by one."""
 
-    def __init__(self, sock: socket.socket, stats: Stats, _headers: object) -> None:
+    def __init__(self, sock: socket.socket, stats: Stats, _stripper: object) -> None:
         super().__init__(sock, stats)
 
     def answer(self) -> bool:
